@@ -1,0 +1,1 @@
+"""Embedders that can be chosen instead of the default one (`optimizer.embedding`)."""
