@@ -81,7 +81,7 @@ async def cancel(call: Call, task_id: str) -> Any:
 
 
 async def events(call: Call, task_id: str) -> HttpResponseBase:
-    """Server-sent events, one per change of status, the last with the whole task; resumes by Last-Event-ID."""
+    """Server-sent events, one per status seen, the last with the whole task; resumes by Last-Event-ID."""
     task = await _found(call, task_id)
     response = StreamingHttpResponse(_changes(call, task), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"

@@ -146,13 +146,14 @@ def test_listings_are_filtered_and_read_page_by_page(server):
 
 def test_a_watcher_hears_each_change_and_resumes_where_it_was(slow):
     api = Api(slow, slow.key("owner"))
-    task = api.task("Explain tides at length.", max_tokens=60).json()["id"]
+    lasting = "Explain tides in 300 words."  # some seconds of running: a watcher looks twice a second
+    task = api.task(lasting, max_tokens=400).json()["id"]
     heard = api.events(task)
     assert [event for _, event, _ in heard] in (["queued", "running", "succeeded"], ["running", "succeeded"])
     assert heard[-1][2]["result"]["text"] and heard[-1][2]["status"] == "succeeded"
     assert [event for _, event, _ in api.events(task, {"Last-Event-ID": heard[-2][0]})] == ["succeeded"]
     assert api.events(task, {"Last-Event-ID": heard[-1][0]}) == []
-    running = api.task("Explain storms at length.", max_tokens=2000).json()["id"]
+    running = api.task("Explain storms in 2000 words.", max_tokens=2000).json()["id"]
     api.until(running, "running")
     cancelled = api("DELETE", f"{TASKS}/{running}")
     assert cancelled.status_code == 200 and cancelled.json()["status"] == "cancelled"
