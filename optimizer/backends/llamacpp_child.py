@@ -3,7 +3,8 @@
     python -m optimizer.backends.llamacpp_child < settings.json (one line, then stdin stays open)
 
 Rule: it lives exactly as long as its parent: it ends when stdin closes, and on Linux the kernel kills it with
-its parent. It says one line, `READY {"url": ...}`, when the model is loaded; everything else it prints is log.
+its parent. It says one line on standard output, `READY {"url": ...}`, when the model is loaded; everything else that it
+prints, by whatever library, is log and goes to standard error.
 Must not know: tiers, slots' owners, or why it was started.
 """
 
@@ -17,17 +18,19 @@ from typing import Any
 
 import xllamacpp
 
-READY = "READY "
+READY = b"READY "
 BATCH_TOKENS = 64  # prompt tokens per step: bounds how long a prompt holds up the other slot, and a cancel
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
+    said = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = json.loads(sys.stdin.buffer.readline())
     _die_with_parent(settings["parent_pid"])
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
     server = xllamacpp.Server(parameters(settings))
-    print(READY + json.dumps({"url": server.listening_address}), flush=True)
+    os.write(said, READY + json.dumps({"url": server.listening_address}).encode() + b"\n")
     threading.Event().wait()
 
 

@@ -33,8 +33,7 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process, api_key: str) -> None:
         self._process = process
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._read_log())
         self.api_key = api_key
         self.url = ""
 
@@ -47,8 +46,8 @@ class Child:
             "-m",
             "optimizer.backends.llamacpp_child",
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=asyncio.subprocess.PIPE,  # one line, see llamacpp_child; the log has a pipe of its own, since
+            stderr=asyncio.subprocess.PIPE,  # llama.cpp writes it in pieces, between which that line could fall
             cwd=_ROOT,
             env={"MALLOC_ARENA_MAX": "2", **os.environ},  # glibc: footprints that do not depend on the cores
             start_new_session=True,  # Ctrl-C in the terminal is for the parent, which drains first
@@ -61,7 +60,7 @@ class Child:
             with contextlib.suppress(ConnectionError):  # it died already: the reader says so
                 process.stdin.write(line.encode() + b"\n")
                 await process.stdin.drain()
-            child.url = await child._ready
+            child.url = await child._url()
         except BaseException:  # cancelled loads too: never leave a child behind
             await child.stop()
             raise
@@ -93,8 +92,6 @@ class Child:
             self._process.kill()
         await self._process.wait()
         await self._reader
-        if not self._ready.done():
-            self._ready.cancel()
 
     def last_words(self) -> str:
         """How it ended and what it said last, in a sentence."""
@@ -108,18 +105,23 @@ class Child:
         said = " | ".join(list(self._lines)[-_TOLD_LINES:])
         return f"its process {ended}{f'; it said: {said}' if said else ''}"
 
-    async def _read(self) -> None:
+    async def _url(self) -> str:
+        """Where it serves, as soon as it does. Raises LoadFailed when it ends before."""
         assert self._process.stdout is not None
-        async for raw in self._process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            if line.startswith(READY) and not self._ready.done():
-                self._ready.set_result(json.loads(line.removeprefix(READY))["url"])
-            elif line:
+        line = await self._process.stdout.readline()
+        if line.startswith(READY):
+            url: str = json.loads(line.removeprefix(READY))["url"]
+            return url
+        await self._process.wait()
+        await self._reader
+        raise LoadFailed(self.last_words())
+
+    async def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        async for raw in self._process.stderr:
+            if line := raw.decode(errors="replace").rstrip():
                 self._lines.append(line)
                 _log.debug("child %d: %s", self.pid, line)
-        await self._process.wait()
-        if not self._ready.done():
-            self._ready.set_exception(LoadFailed(self.last_words()))
 
 
 def _linux_resident_mb(pid: int) -> float:
