@@ -3,9 +3,9 @@
 Rule: with and without watchers take turns in one run (off, on, on, off, ...), under one load, and the middle of the
 rounds counts, so that what else the machine does meets both alike. The load `cached` is the one that shows it: exact
 repeats, asked again as soon as they are answered, keep the serving process at its limit, so that what is spent on
-watchers is missing. On a machine that others use the process does not get a whole core, and watchers, who come by the
-clock, take a larger part of what it gets; so it is also said what they cost in processor time: what the process used
-beyond its requests, each at its price without watchers. That is the loss of a process that has its core to itself.
+watchers is missing. The askers and the watchers' browsers run on the same few cores, though, and take from the serving
+process what they would not on machines of their own; so it is also said how many requests each second of the serving
+process's own processor time brings, with and without: what a process keeps that has its core to itself.
 `agents` is all agents on the simulated card, which the card limits; `rest` is what they leave behind when they stop:
 frames of full size and nothing else to do, so that the processor time is the watchers' alone. Watchers have a process
 of their own; they draw nothing and acknowledge at once, the most that a browser can ask for.
@@ -142,7 +142,7 @@ async def main(chosen: argparse.Namespace) -> None:
         if chosen.load == "rest":
             await stop(load)
             await asyncio.sleep(2 * SETTLE_S)
-        kept, cost_s = [], []
+        kept, kept_of_core, cost_s = [], [], []
         for number in range(chosen.rounds):
             rates = {}
             for on in (False, True) if number % 2 == 0 else (True, False):
@@ -155,16 +155,18 @@ async def main(chosen: argparse.Namespace) -> None:
             (without, used_without_s), (with_them, used_with_s) = rates[False], rates[True]
             kept.append(with_them / without if without else 1.0)
             cost_s.append(used_with_s - kept[-1] * used_without_s)
+            kept_of_core.append(kept[-1] * used_without_s / used_with_s)
             print(
                 f"round {number + 1}: {without:.1f} requests/s without dashboards, {with_them:.1f} with "
-                f"({kept[-1]:.3f}); processor {used_without_s:.3f} and {used_with_s:.3f}: they cost {cost_s[-1]:.4f}",
+                f"({kept[-1]:.3f}); processor {used_without_s:.3f} and {used_with_s:.3f}: they cost {cost_s[-1]:.4f}, "
+                f"requests per processor second {kept_of_core[-1]:.3f}",
                 flush=True,
             )
         frames, kb = (statistics.mean(t[name] for t in told) for name in ("frames_per_s", "kb_per_s"))
         print(
-            f"median: {statistics.median(kept):.3f} of the throughput is kept; the dashboards cost "
-            f"{statistics.median(cost_s):.4f} processor seconds a second; each gets {frames:.2f} frames and "
-            f"{kb:.1f} kB a second"
+            f"median: {statistics.median(kept):.3f} of the throughput is kept, {statistics.median(kept_of_core):.3f} "
+            f"of the requests per processor second; the dashboards cost {statistics.median(cost_s):.4f} processor "
+            f"seconds a second; each gets {frames:.2f} frames and {kb:.1f} kB a second"
         )
         await stop(load)
 
