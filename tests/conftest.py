@@ -4,9 +4,14 @@ import os
 import tempfile
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 _DATA_DIR = tempfile.TemporaryDirectory(prefix="narrowgauge-test-")
 os.environ["NARROWGAUGE_DATA_DIR"] = _DATA_DIR.name  # before anything asks for the secret key
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # the servers of the tests are here
+# An example that a busy machine holds up for 200 ms is no failure.
+hypothesis_settings.register_profile("here", deadline=None)
+hypothesis_settings.load_profile("here")
 
 
 def pytest_unconfigure() -> None:

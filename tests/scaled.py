@@ -70,10 +70,14 @@ class Postgres:
         postmaster = psutil.Process(self._server.get_pid())
         family = [postmaster, *postmaster.children()]
         for process in family:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # ended with its parent
+                process.kill()
+        deadline = time.monotonic() + 30
         for process in family:  # nobody may have reaped them: a zombie is dead too, but Postgres would not believe it
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)
+            with suppress(psutil.NoSuchProcess):
+                while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    assert time.monotonic() < deadline, "a process outlives its kill -9"
+                    time.sleep(0.01)
         (self._directory / "postmaster.pid").unlink()
 
     def start(self) -> None:

@@ -112,7 +112,9 @@ def test_a_threshold_changed_in_one_holds_in_the_engine_at_once_and_in_the_other
 
 def test_an_order_given_at_one_holds_for_the_other(server, key):
     def order(url: str, action: str) -> dict:
-        answer = httpx.post(f"{url}/control/v1/control/{action}", json={}, headers=bearer(key), trust_env=False)
+        answer = httpx.post(
+            f"{url}/control/v1/control/{action}", json={}, headers=bearer(key), trust_env=False, timeout=30
+        )
         assert answer.status_code == 200, answer.text
         return answer.json()
 

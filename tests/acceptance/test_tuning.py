@@ -96,9 +96,9 @@ def test_a_user_records_replays_applies_and_takes_back(tmp_path: Path) -> None:
                 "value"
             ]
 
-        server.wait(lambda: ttl() == 900.0, 5)  # the running engine has taken it up
+        server.wait(lambda: ttl() == 900.0, 30)  # the running engine has taken it up
         assert manage("suggestions", "roll-back", number, *here).returncode == 0
-        server.wait(lambda: ttl() == 600.0, 5)
+        server.wait(lambda: ttl() == 600.0, 30)
 
 
 def test_the_engine_tunes_by_itself_and_takes_a_bad_change_back_after_a_crash(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ async def test_a_partial_offload_is_seen() -> None:
 async def test_a_load_that_spilled_because_the_driver_lags_is_tried_again(
     server: OllamaServer, backend: OllamaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.backends.ollama._DRIVER_LAG_S", 0.35)
-    server.fault(memory_lag_s=0.3)
+    monkeypatch.setattr("optimizer.backends.ollama._DRIVER_LAG_S", 1.1)
+    server.fault(memory_lag_s=1.0)
     await backend.load(QWEN)
     await backend.evict(QWEN.name)
     assert (await backend.load(DEEP)).vram_mb == 3200
@@ -181,8 +181,8 @@ async def test_a_load_that_spilled_because_the_driver_lags_is_tried_again(
 async def test_a_load_that_pushed_another_out_because_the_driver_lags_happens_once(
     server: OllamaServer, backend: OllamaBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("optimizer.backends.ollama._DRIVER_LAG_S", 0.35)
-    server.fault(memory_lag_s=0.3)
+    monkeypatch.setattr("optimizer.backends.ollama._DRIVER_LAG_S", 1.1)
+    server.fault(memory_lag_s=1.0)
     for _ in range(2):
         await backend.load(TINY)
         await backend.load(QWEN)

@@ -149,14 +149,16 @@ def test_the_keyboard_alone_pauses_resumes_and_chooses_a_range(visit):
     assert page.evaluate("document.activeElement.textContent") == "Pause intake", "and gives it back"
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.getElementById('intake').textContent === 'paused'")
+    page.wait_for_selector(".banner.ok:has-text('Intake is paused.')")  # the new page
     tab_to("Undo")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.getElementById('intake').textContent === 'open'")
+    page.wait_for_selector(".banner.ok:has-text('Intake is open.')")
     for _ in range(80):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.name") == "range":
             break
+    else:
+        raise AssertionError("no way to the ranges")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.querySelector('input[name=range]:checked').value") == "1h"
 

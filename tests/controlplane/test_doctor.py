@@ -1,5 +1,6 @@
 """The doctor finds what is wrong, says how to mend it, and changes nothing."""
 
+import re
 import time
 from collections import namedtuple
 from dataclasses import replace
@@ -96,7 +97,7 @@ def test_models_that_ollama_lacks_are_named_with_the_command_that_fetches_them(s
 def test_the_clock_of_ollamas_machine_is_compared(seeded, monkeypatch):
     ollama_with(monkeypatch, "tinyllama:latest", date=time.time() - 600)
     said = [one.message for one in doctor.examine(Setup("ollama", "http://ollama", Path())) if one.subject == "clock"]
-    assert any("600 s ahead of the clock of Ollama's machine" in one or "601 s" in one for one in said)
+    assert any(re.search(r"\b6[01][0-9] s ahead of the clock of Ollama's machine", one) for one in said), said
 
 
 def test_a_server_that_hangs_is_found_through_its_lock(tmp_path, monkeypatch):

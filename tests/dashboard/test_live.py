@@ -75,7 +75,7 @@ async def publish(text: str) -> None:
 )
 async def test_strangers_are_turned_away_with_a_reason(visit, user, code):
     socket = visit(user)
-    await socket.connect()
+    await socket.connect(timeout=10)
     assert await socket.receive_output() == {"type": "websocket.close", "code": code}
 
 
@@ -83,56 +83,56 @@ async def test_strangers_are_turned_away_with_a_reason(visit, user, code):
     "origin", ["https://evil.example", "http://localhost:9999", "null", "", "http://localhost:8000.evil.example"]
 )
 async def test_another_origin_is_refused_even_on_another_port_of_this_host(visit, origin):
-    connected, _ = await visit(origin=origin).connect()
+    connected, _ = await visit(origin=origin).connect(timeout=10)
     assert not connected
 
 
 async def test_an_origin_that_the_settings_trust_may_connect(visit, settings):
     settings.CSRF_TRUSTED_ORIGINS = ["https://gpu.example"]
     socket = visit(origin="https://gpu.example")
-    assert (await socket.connect())[0]
+    assert (await socket.connect(timeout=10))[0]
     await socket.disconnect()
 
 
 async def test_while_the_engine_starts_the_browser_is_asked_to_come_again(visit):
     socket = visit(of=service(starting=True))
-    await socket.connect()
+    await socket.connect(timeout=10)
     assert (await socket.receive_output())["code"] == STARTING
 
 
 async def test_a_slow_reader_loses_frames_but_gets_the_latest(visit):
     socket = visit()
-    assert (await socket.connect())[0]
-    assert await socket.receive_from() == "whole"
+    assert (await socket.connect(timeout=10))[0]
+    assert await socket.receive_from(timeout=10) == "whole"
     for number in range(5):
         await publish(f"frame {number}")
     assert await socket.receive_nothing(), "the whole picture has not been drawn yet"
     await socket.send_to("drawn")
-    assert await socket.receive_from() == "frame 4"
+    assert await socket.receive_from(timeout=10) == "frame 4"
     await socket.send_to("drawn")
     assert await socket.receive_nothing()
     await publish("frame 5")
-    assert await socket.receive_from() == "frame 5", "a reader that keeps up gets each at once"
+    assert await socket.receive_from(timeout=10) == "frame 5", "a reader that keeps up gets each at once"
     await socket.disconnect()
 
 
 async def test_who_missed_too_much_gets_the_whole_picture_but_not_in_a_loop(visit, monkeypatch):
     socket = visit()
-    await socket.connect()
-    await socket.receive_from()
+    await socket.connect(timeout=10)
+    await socket.receive_from(timeout=10)
     await socket.send_to("whole")
     assert await socket.receive_nothing(), "it has just been sent"
     monkeypatch.setattr(consumers, "WHOLE_EVERY_S", 0.0)
     await socket.send_to("whole")
-    assert await socket.receive_from() == "whole"
+    assert await socket.receive_from(timeout=10) == "whole"
     await socket.disconnect()
 
 
 async def test_a_role_that_was_taken_away_ends_the_channel(visit, monkeypatch):
     user = Person(*VIEWER._permissions)
     socket = visit(user)
-    await socket.connect()
-    await socket.receive_from()
+    await socket.connect(timeout=10)
+    await socket.receive_from(timeout=10)
     user._permissions = ()
     monkeypatch.setattr(consumers, "LOOK_AGAIN_S", 0.0)
     await socket.send_to("drawn")

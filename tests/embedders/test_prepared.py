@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ async def slow():
 
 @pytest.fixture
 async def embed(slow):
-    made = PreparedEmbedder(slow, most=10, wait_s=0.5, rest_s=60.0)
+    made = PreparedEmbedder(slow, most=10, wait_s=5.0, rest_s=60.0)
     yield made
     slow.go.set()
     await made.close()
@@ -87,10 +86,9 @@ async def test_more_texts_than_memory_holds_are_refused_in_a_sentence(embed, slo
 async def test_the_loop_goes_on_while_the_embedder_works(embed, slow):
     slow.go.clear()
     preparing = asyncio.create_task(embed.prepare(["x"]))
-    started = time.monotonic()
     while not slow.asked:
         await asyncio.sleep(0.001)
-    assert time.monotonic() - started < 0.4
+    assert not preparing.done()
     slow.go.set()
     assert await preparing == ""
 

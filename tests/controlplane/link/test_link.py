@@ -30,8 +30,8 @@ def request(text: str = "hello", agent: str = "tester") -> Request:
 def quick(monkeypatch):
     """The same rules, ten times as fast."""
     monkeypatch.setattr(client_module, "HERE_EVERY_S", 0.1)
-    monkeypatch.setattr(client_module, "SILENT_S", 1.5)
-    monkeypatch.setattr(server_module, "WEB_SILENT_S", 0.6)
+    monkeypatch.setattr(client_module, "SILENT_S", 4.0)
+    monkeypatch.setattr(server_module, "WEB_SILENT_S", 2.0)
     monkeypatch.setattr(server_module, "CLAIM_EVERY_S", 0.1)
 
 
