@@ -29,15 +29,15 @@ def number(value: float) -> float:
 
 def json(value: Any) -> Any:
     """`value` as plain JSON; what JSON lacks becomes null (NaN) or its text."""
-    if value is None or isinstance(value, bool | int):
+    if isinstance(value, str):  # the usual ones first: every decision of every record comes through here
+        return text(str(value))
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return text(str(value))
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # `dict` first: asking an abstract class is slow
         return {text(str(name)): json(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [json(item) for item in value]
     return text(str(value))
 

@@ -4,8 +4,9 @@ from django.db import DatabaseError, transaction
 
 from controlplane import storable
 from controlplane.models import AgentKey, RequestRecord
-from controlplane.record_rows import row_of
+from controlplane.record_rows import values_of
 from controlplane.stores.buffer import WriteBuffer
+from controlplane.stores.insert import insert
 from optimizer.ports import Record
 
 MOST_WAITING = 10_000  # records; some 50 MB at 5 kB each
@@ -53,4 +54,4 @@ class RecordBuffer:
 def _write(records: list[Record]) -> None:
     with transaction.atomic():
         # A record written twice (the first commit's answer got lost) counts once.
-        RequestRecord.objects.bulk_create(map(row_of, records), ignore_conflicts=True)
+        insert(RequestRecord, map(values_of, records))

@@ -1,26 +1,27 @@
 """What open dashboards cost the engine: `python -m tests.browser.measure_watchers --watchers 50`.
 
-Rule: with and without watchers take turns in one run (off, on, on, off, ...), under one load, and the middle of the
-rounds counts, so that what else the machine does meets both alike. The load `cached` is the one that shows it: exact
-repeats, asked again as soon as they are answered, keep the serving process at its limit, so that what is spent on
-watchers is missing. The askers and the watchers' browsers run on the same few cores, though, and take from the serving
-process what they would not on machines of their own; so it is also said how many requests each second of the serving
-process's own processor time brings, with and without: what a process keeps that has its core to itself.
-`agents` is all agents on the simulated card, which the card limits; `rest` is what they leave behind when they stop:
-frames of full size and nothing else to do, so that the processor time is the watchers' alone. Watchers have a process
-of their own; they draw nothing and acknowledge at once, the most that a browser can ask for.
+Rule: with and without watchers take turns in one run (off, on, on, off, ...), under one load, in many short blocks, so
+that what else the machine does meets both alike; the mean of the rounds is said with its 95 % interval. The load
+`cached` shows it: exact repeats, asked again as soon as they are answered, keep the serving process at its limit, so
+that what is spent on watchers is missing. The askers and the watchers' browsers run on the same few cores, though, and
+take from the serving process what they would not on machines of their own; so it is also said how many requests each
+second of the serving process's own processor time brings, with and without: what a process keeps that has its core to
+itself. `agents` is all agents on the simulated card, which the card limits; `rest` is what they leave behind when they
+stop: frames of full size and nothing else to do, so that the processor time is the watchers' alone. Watchers have a
+process of their own; they draw nothing and acknowledge at once, the most that a browser can ask for.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -29,7 +30,9 @@ import httpx
 from tests.browser.screenshots import KEYS, agent
 from tests.served import ROOT, Served, bearer, environment, manage
 
-SETTLE_S = 4.0  # after watchers came or went
+SETTLE_S = 1.5  # after watchers came or went
+OPEN_WITHIN_S = 20.0
+REST_S = 8.0  # after the load ended: what it left is worked off
 ASKERS = 16  # of the load `cached`
 
 
@@ -51,40 +54,70 @@ def signed_in(server: Served) -> str:
 
 
 async def watch(url: str, cookie: str, watchers: int) -> None:
-    """Watch until standard input ends; print what each was sent."""
-    sizes: list[int] = []
+    """For each line of standard input, dashboards open or close, and a line says when all have: what they were sent."""
+    frames: list[int] = []
+    watching: list[asyncio.Task[None]] = []
 
-    async def one(session: aiohttp.ClientSession) -> None:
+    async def one(session: aiohttp.ClientSession, drawn: asyncio.Event) -> None:
         async with session.ws_connect(f"{url}/ws/live", headers={"Origin": url, "Cookie": cookie}) as socket:
             async for message in socket:
-                sizes.append(len(message.data))
+                frames.append(len(message.data))
+                drawn.set()
                 await socket.send_str("drawn")
+        raise ConnectionError("a watcher lost its channel")
 
-    async with aiohttp.ClientSession() as session:
-        watching = [asyncio.create_task(one(session)) for _ in range(watchers)]
-        await asyncio.sleep(SETTLE_S)
-        sizes.clear()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        while await asyncio.to_thread(sys.stdin.readline):
+            if watching:
+                assert not any(task.done() for task in watching), "a watcher lost its channel"
+                told = {"frames": len(frames), "bytes": sum(frames)}
+                await stop(watching)
+                watching.clear()
+            else:
+                drawn = [asyncio.Event() for _ in range(watchers)]
+                watching += [asyncio.create_task(one(session, event)) for event in drawn]
+                for event in drawn:
+                    await asyncio.wait_for(event.wait(), OPEN_WITHIN_S)
+                frames.clear()
+                told = {}
+            print(json.dumps(told), flush=True)
+
+
+class Watchers:
+    """Dashboards that open and close when told to."""
+
+    def __init__(self, process: asyncio.subprocess.Process, watchers: int) -> None:
+        self._process, self._watchers = process, watchers
+        self.told: list[tuple[float, float]] = []  # (frames a second, kB a second) of a dashboard, by block
+
+    @classmethod
+    async def start(cls, url: str, cookie: str, watchers: int) -> "Watchers":
+        pipe = asyncio.subprocess.PIPE
+        command = [sys.executable, "-m", "tests.browser.measure_watchers", "--watch", url, "--watchers", str(watchers)]
+        given = {**environment(), "COOKIE": cookie}
+        return cls(
+            await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=given, stdin=pipe, stdout=pipe), watchers
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """All have drawn a first picture when it begins, and all are gone when it ends."""
+        await self._say()
         began = time.monotonic()
-        await asyncio.to_thread(sys.stdin.read)
-        share = (time.monotonic() - began) * watchers
-        print(json.dumps({"frames_per_s": len(sizes) / share, "kb_per_s": sum(sizes) / share / 1000}), flush=True)
-        lost = sum(task.done() for task in watching)
-        os._exit(bool(lost))  # as a browser that is closed: without farewell
+        yield
+        share = (time.monotonic() - began) * self._watchers
+        told = await self._say()
+        self.told.append((told["frames"] / share, told["bytes"] / share / 1000))
 
+    async def end(self) -> None:
+        await self._process.communicate(b"")  # an end of input: it has to be given for that
 
-@asynccontextmanager
-async def watched(url: str, cookie: str, watchers: int, told: list[dict[str, float]]) -> AsyncIterator[None]:
-    """Watchers are there meanwhile; what they were sent is appended to `told`."""
-    pipe = asyncio.subprocess.PIPE
-    command = [sys.executable, "-m", "tests.browser.measure_watchers", "--watch", url, "--watchers", str(watchers)]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env={**environment(), "COOKIE": cookie}, stdin=pipe, stdout=pipe
-    )
-    await asyncio.sleep(2 * SETTLE_S)
-    yield
-    said, _ = await process.communicate(b"")  # an end of input: it has to be given for that
-    assert process.returncode == 0, "a watcher lost its channel"
-    told.append(json.loads(said))
+    async def _say(self) -> dict[str, float]:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(b"\n")
+        line = await self._process.stdout.readline()
+        assert line, "the watchers' process ended"
+        return json.loads(line)
 
 
 # --- the load -----------------------------------------------------------------------------------------
@@ -125,12 +158,19 @@ async def block(server: Served, seconds: float, replied) -> tuple[float, float]:
     return (replied() - count) / passed_s, (processor_s(server.process.pid) - used_s) / passed_s
 
 
+def middle(ratios: list[float]) -> str:
+    """The geometric mean and its 95 % interval, two standard errors to each side."""
+    logs = [math.log(ratio) for ratio in ratios]
+    mean, wide = statistics.mean(logs), 2 * statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.inf
+    return f"{math.exp(mean):.3f} ({math.exp(mean - wide):.3f} to {math.exp(mean + wide):.3f})"
+
+
 async def main(chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as directory, Served(Path(directory), "simulated", ("--speed", "5")) as server:
         made = manage("shell", "-v", "0", "-c", KEYS, "--data-dir", directory)
         tokens = [line for line in made.stdout.split() if line.startswith("ng_")]
         server.wait(lambda: server.get("/v1/models", headers=bearer(tokens[-1])).status_code == 200, 10)
-        cookie, count, told = signed_in(server), [0], []
+        cookie, count = signed_in(server), [0]
         load = start_load(chosen.load, server, tokens, count)
 
         def replied() -> int:
@@ -141,15 +181,13 @@ async def main(chosen: argparse.Namespace) -> None:
         await asyncio.sleep(chosen.warm_up)
         if chosen.load == "rest":
             await stop(load)
-            await asyncio.sleep(2 * SETTLE_S)
+            await asyncio.sleep(REST_S)
+        watchers = await Watchers.start(server.url, cookie, chosen.watchers)
         kept, kept_of_core, cost_s = [], [], []
         for number in range(chosen.rounds):
             rates = {}
             for on in (False, True) if number % 2 == 0 else (True, False):
-                if on:
-                    async with watched(server.url, cookie, chosen.watchers, told):
-                        rates[on] = await block(server, chosen.seconds, replied)
-                else:
+                async with watchers.open() if on else nullcontext():
                     await asyncio.sleep(SETTLE_S)
                     rates[on] = await block(server, chosen.seconds, replied)
             (without, used_without_s), (with_them, used_with_s) = rates[False], rates[True]
@@ -158,15 +196,15 @@ async def main(chosen: argparse.Namespace) -> None:
             kept_of_core.append(kept[-1] * used_without_s / used_with_s)
             print(
                 f"round {number + 1}: {without:.1f} requests/s without dashboards, {with_them:.1f} with "
-                f"({kept[-1]:.3f}); processor {used_without_s:.3f} and {used_with_s:.3f}: they cost {cost_s[-1]:.4f}, "
-                f"requests per processor second {kept_of_core[-1]:.3f}",
+                f"({kept[-1]:.3f}); processor {used_without_s:.3f} and {used_with_s:.3f}: they cost {cost_s[-1]:.4f}",
                 flush=True,
             )
-        frames, kb = (statistics.mean(t[name] for t in told) for name in ("frames_per_s", "kb_per_s"))
+        await watchers.end()
+        frames, kb = (statistics.mean(of) for of in zip(*watchers.told, strict=True))
         print(
-            f"median: {statistics.median(kept):.3f} of the throughput is kept, {statistics.median(kept_of_core):.3f} "
-            f"of the requests per processor second; the dashboards cost {statistics.median(cost_s):.4f} processor "
-            f"seconds a second; each gets {frames:.2f} frames and {kb:.1f} kB a second"
+            f"of the throughput is kept: {middle(kept)}; of the requests per processor second: {middle(kept_of_core)}; "
+            f"the dashboards cost {statistics.median(cost_s):.4f} processor seconds a second (median); "
+            f"each gets {frames:.2f} frames and {kb:.1f} kB a second"
         )
         await stop(load)
 
@@ -175,8 +213,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--watchers", type=int, default=50, help="default: 50")
     parser.add_argument("--load", choices=("cached", "agents", "rest"), default="cached", help="default: cached")
-    parser.add_argument("--rounds", type=int, default=6, help="default: 6")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of each block (default: 12)")
+    parser.add_argument("--rounds", type=int, default=100, help="default: 100")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each block (default: 3)")
     parser.add_argument("--warm-up", type=float, default=20.0, help="seconds of load before the first (default: 20)")
     parser.add_argument("--watch", help=argparse.SUPPRESS)
     options = parser.parse_args()

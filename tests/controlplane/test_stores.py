@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from controlplane import cached_answers, keys, queries, storable, stores
 from controlplane.models import AgentKey, CachedAnswer, LanguageModel, Metric, Node, RequestRecord
+from controlplane.record_rows import row_of, values_of
 from controlplane.stores.buffer import WriteBuffer
+from controlplane.stores.insert import insert
 from optimizer.backends.llamacpp_models import EMBEDDED_MEMORY_MB
 from optimizer.core.caching import CacheEntry, ResponseCache
 from optimizer.core.errors import ConfigurationError
@@ -129,6 +131,41 @@ def test_a_record_written_twice_counts_once():
     buffer.save(RECORD)
     buffer.flush()
     assert RequestRecord.objects.count() == 1
+
+
+def stored(request_id: str) -> list[object]:
+    """The row as the database has it, less its key."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM controlplane_requestrecord WHERE id = %s", [request_id])
+        (row,) = cursor.fetchall()
+        return [value for column, value in zip(cursor.description, row, strict=True) if column[0] != "id"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "record",
+    [RECORD, replace(RECORD, complexity=None, good=False, simulated=True, decisions=(), arrived_at=NOW + 0.25)],
+)
+def test_rows_written_in_bulk_are_the_rows_that_django_would_write(record):
+    insert(RequestRecord, [values_of(replace(record, id="bulk"))])
+    row_of(replace(record, id="django")).save()
+    assert stored("bulk") == stored("django")
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_there_already_is_left_alone_and_the_others_are_inserted():
+    row_of(RECORD).save()
+    insert(RequestRecord, [values_of(replace(RECORD, answer="another")), values_of(replace(RECORD, id="r2"))])
+    assert dict(RequestRecord.objects.values_list("id", "answer")) == {"r1": "an answer", "r2": "an answer"}
+
+
+@pytest.mark.django_db
+def test_a_row_without_a_value_for_a_field_is_our_fault_and_nothing_is_written():
+    values = values_of(RECORD)
+    del values["decisions"]
+    with pytest.raises(KeyError, match="decisions"):
+        insert(RequestRecord, [values_of(replace(RECORD, id="r2")), values])
+    assert not RequestRecord.objects.exists()
 
 
 @pytest.mark.django_db
