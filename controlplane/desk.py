@@ -83,4 +83,4 @@ class LocalDesk:
         return service.publisher.first_frame(service.runner, time.time(), service.control.intake)
 
     async def metrics(self) -> str:
-        return exposition.of_engine(self._service.runner, self._service.records)
+        return exposition.of_engine(self._service.runner, self._service.records, self._service.tasks)

@@ -20,6 +20,7 @@ from optimizer.core.metering import Distribution, Family, Kind, Labels, Meter, u
 if TYPE_CHECKING:
     from controlplane.front import Front
     from controlplane.stores import RecordBuffer
+    from controlplane.task_runner import TaskRunner
     from optimizer.runner import Runner
 
 PATH = "/metrics"
@@ -59,13 +60,17 @@ class Metrics:
         return 200, CONTENT_TYPE, [], answer.encode()
 
 
-def of_engine(runner: "Runner", records: "RecordBuffer") -> str:
+def of_engine(runner: "Runner", records: "RecordBuffer", tasks: "TaskRunner") -> str:
     """The whole exposition of one engine."""
     meter = runner.journal.monitor.meter
-    extra = {
-        "records_dropped_total": float(records.dropped),
-        "records_waiting": float(len(records)),
-        "metric_points_lost_total": float(meter.lost),
+    extra: dict[str, Mapping[Labels, float]] = {
+        "records_dropped_total": {(): float(records.dropped)},
+        "records_waiting": {(): float(len(records))},
+        "metric_points_lost_total": {(): float(meter.lost)},
+        "durable_tasks_waiting": {(): float(tasks.waiting)},
+        "durable_tasks_running": {(): float(tasks.in_flight)},
+        "durable_tasks_ended_total": {(("status", status),): float(count) for status, count in tasks.ended.items()},
+        "durable_tasks_put_back_total": {(): float(tasks.put_back)},
     }
     return text(meter, runner.backend_name, extra)
 
@@ -86,15 +91,20 @@ OWN = (
     Family("records_dropped_total", Kind.COUNTER, "Request records that could not be stored."),
     Family("records_waiting", Kind.GAUGE, "Request records that wait to be stored; many when the database is away."),
     Family("metric_points_lost_total", Kind.COUNTER, "Minutes of series that could not be stored."),
+    Family("durable_tasks_waiting", Kind.GAUGE, "Durable tasks that nobody works on yet, looked at every 2 s."),
+    Family("durable_tasks_running", Kind.GAUGE, "Durable tasks that this engine has before it."),
+    Family("durable_tasks_ended_total", Kind.COUNTER, "Durable tasks whose end this engine stored.", ("status",)),
+    Family("durable_tasks_put_back_total", Kind.COUNTER, "Tries of durable tasks that came to nothing."),
 )
 
 
-def text(meter: Meter, backend: str, extra: Mapping[str, float]) -> str:
-    """The whole exposition; `extra` are this process's own counters (`OWN`)."""
+def text(meter: Meter, backend: str, extra: Mapping[str, Mapping[Labels, float]]) -> str:
+    """The whole exposition; `extra` are this process's own series (`OWN`), by labels."""
     lines = [*_head("build_info", "gauge", "1; the version and the backend in its labels.")]
     lines.append(_line("build_info", (("version", VERSION), ("backend", backend)), 1))
     for family in OWN:
-        lines += [*_head(family.name, family.kind.value, family.help), _line(family.name, (), extra[family.name])]
+        lines += _head(family.name, family.kind.value, family.help)
+        lines += [_line(family.name, labels, value) for labels, value in extra[family.name].items()]
     for family in meter.families.values():
         lines += _head(family.name, family.kind.value, family.help)
         lines += _series(meter, family)

@@ -91,6 +91,13 @@ class Service:
         return self._tables
 
     @property
+    def tasks(self) -> TaskRunner:
+        """What works the durable tasks off. Raises BackendUnavailable while it is still starting."""
+        if self._tasks is None:
+            raise BackendUnavailable("Narrowgauge is starting; try again in a moment")
+        return self._tasks
+
+    @property
     def engine(self) -> Engine:
         """The runner, as the web sees it (`front.Front`)."""
         return self.runner
@@ -155,6 +162,7 @@ class Service:
             cache_store=self.cache_store,
         )
         self._tables, self._runner = tables, runner
+        self._tasks = TaskRunner(runner, lambda: self.tables, self.in_database)
         await runner.start()
         await self._ask_models()
         self._loops = [
@@ -167,7 +175,6 @@ class Service:
             asyncio.create_task(every(publisher.EVERY_S, self._publish)),
             *[asyncio.create_task(every(seconds, work)) for seconds, work in self.monitoring.loops()],
         ]
-        self._tasks = TaskRunner(runner, lambda: self.tables, self.in_database)
         self._tasks.start()
         if isinstance(self._embed, PreparedEmbedder):
             self._loops.append(asyncio.create_task(_warm(self._embed)))

@@ -70,6 +70,9 @@ class TaskRunner:
     ) -> None:
         """`in_database` runs ORM work off the loop and returns its result."""
         self.name = uuid4().hex
+        self.waiting = 0  # tasks that nobody has claimed, as of the last renewal
+        self.ended: Counter[str] = Counter(dict.fromkeys(DurableTask.ENDED, 0))  # stored here, by status
+        self.put_back = 0  # tries that came to nothing
         self._engine = engine
         self._tables = tables
         self._in_database = in_database
@@ -135,6 +138,7 @@ class TaskRunner:
                     task.cancel()
             await self._in_database(durable.requeue_lost, self.name, now, limits.durable_attempts)
             await self._in_database(durable.end_batches, now)
+            self.waiting = await self._in_database(durable.waiting)
         having = Counter((held.priority, held.agent) for held, _ in self._running.values())
         free = {lane: limits.durable_in_flight - self._in_lane(lane) for lane in Priority}
         if any(places > 0 for places in free.values()):
@@ -198,18 +202,23 @@ class TaskRunner:
             await self._finish(held, Status.CANCELLED, keep_prompt, error=_said(error))
         elif isinstance(error, Refused) and not isinstance(error, DeadlineUnreachable):
             delay_s = min(max(error.retry_after_s, UNAVAILABLE_RETRY_S), LONGEST_RETRY_S)
-            await self._stored(durable.give_back, held, delay_s, now)
+            await self._put_back(durable.give_back, held, delay_s, now)
         elif isinstance(error, BackendUnavailable) and not begun:
-            await self._stored(durable.give_back, held, UNAVAILABLE_RETRY_S, now)
+            await self._put_back(durable.give_back, held, UNAVAILABLE_RETRY_S, now)
         elif isinstance(error, BackendError | InternalError) and attempts < self._tables().thresholds.durable_attempts:
             delay_s = min(BROKEN_RETRY_S * 2.0**held.attempts, LONGEST_RETRY_S)
-            await self._stored(partial(durable.give_back, counted=not begun), held, delay_s, now)
+            await self._put_back(partial(durable.give_back, counted=not begun), held, delay_s, now)
         else:
             await self._finish(held, Status.FAILED, keep_prompt, error=_said(error))
 
+    async def _put_back(self, write: Callable[..., bool], held: Held, delay_s: float, now: float) -> None:
+        self.put_back += bool(await self._stored(write, held, delay_s, now))
+
     async def _finish(self, held: Held, status: str, keep_prompt: bool, **result: Any) -> None:
         write = partial(durable.finish, keep_prompt=keep_prompt, **result)
-        if not await self._stored(write, held, status, self._wall_clock()):
+        if await self._stored(write, held, status, self._wall_clock()):
+            self.ended[status] += 1
+        else:
             log.info("the result of %s came too late: it was cancelled or is another runner's", held.public_id)
 
     async def _stored(self, write: Callable[..., Any], *arguments: Any) -> Any:

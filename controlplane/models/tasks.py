@@ -21,6 +21,7 @@ class DurableTask(models.Model):
         CANCELLED = "cancelled", "cancelled"
 
     UNFINISHED = (Status.QUEUED, Status.RUNNING)
+    ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
     number = models.BigAutoField(primary_key=True)  # in order of acceptance; the cursor of listings
     public_id = models.CharField("id", max_length=64, unique=True)

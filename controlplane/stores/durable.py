@@ -147,6 +147,11 @@ def requeue_lost(runner: str, now: float, most_attempts: int) -> int:
     return requeued
 
 
+def waiting() -> int:
+    """How many tasks are queued that nobody has claimed."""
+    return DurableTask.objects.filter(status=Status.QUEUED, claim="").count()
+
+
 def end_batches(now: float) -> int:
     """Finish the batches whose last task has ended."""
     unfinished = DurableTask.objects.filter(batch=OuterRef("pk"), status__in=DurableTask.UNFINISHED)

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,6 +37,7 @@ class Service:
         self.monitor.held_slot("tinyllama", 'sc"out\\\n', 1.2)
         self.starting = False
         self.records = type("Records", (), {"dropped": 3, "__len__": lambda _: 2})()
+        self.tasks = SimpleNamespace(waiting=7, in_flight=2, ended={"succeeded": 5, "failed": 1}, put_back=4)
         self.journal = self
         self.desk = LocalDesk(self)
 
@@ -68,6 +70,9 @@ async def test_every_family_is_exposed_and_parses() -> None:
     assert (agent.labels, agent.value) == ({"agent": 'sc"out\\\n'}, 1.2)
     assert families["narrowgauge_records_dropped"].samples[0].value == 3
     assert families["narrowgauge_records_waiting"].samples[0].value == 2
+    assert families["narrowgauge_durable_tasks_waiting"].samples[0].value == 7
+    ended = {sample.labels["status"]: sample.value for sample in families["narrowgauge_durable_tasks_ended"].samples}
+    assert ended == {"succeeded": 5, "failed": 1}
 
 
 async def test_a_histogram_is_cumulative_and_whole() -> None:

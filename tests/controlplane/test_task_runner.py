@@ -90,6 +90,13 @@ async def world(monkeypatch) -> AsyncIterator[Callable[..., World]]:
     await sync_to_async(connections.close_all)()
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Fails after five seconds."""
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 def in_turn(*scripts):
     """Each request gets the next script, the last for ever."""
     left = list(scripts)
@@ -116,6 +123,7 @@ async def test_each_class_has_its_own_places_and_no_more_than_that(world):
     await here.engine.until_running(4)
     await asyncio.sleep(0.2)  # several looks later there are no more
     assert here.engine.running == here.runner.in_flight == 4
+    await until(lambda: here.runner.waiting == 4)
     hold.set()
     for task in made:
         await here.until(task, "succeeded")
@@ -128,6 +136,8 @@ async def test_refused_for_the_moment_is_tried_later_and_costs_no_attempt(world,
     here = world(in_turn([refusal], [refusal], [refusal], answering("so")), durable_attempts=1)
     row = await here.until(await here.accept(), "succeeded", "failed")
     assert (row.status, row.attempts) == ("succeeded", 1)
+    await until(lambda: here.runner.ended["succeeded"] == 1)
+    assert (here.runner.put_back, here.runner.ended["failed"]) == (3, 0)
 
 
 async def test_what_breaks_off_is_begun_again_a_bounded_number_of_times(world):
