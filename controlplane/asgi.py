@@ -7,9 +7,9 @@ Must not know: how the service was made, or which server runs this. Django must 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import CookieMiddleware
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
@@ -44,7 +44,7 @@ def build(service: Front) -> Application:
     metrics = exposition.Metrics(service)
     newcomers = Newcomers(service)
     pages = StaticFiles(get_asgi_application())
-    sockets = AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
+    sockets = AllowedHostsOriginValidator(CookieMiddleware(URLRouter(websocket_urlpatterns)))
 
     async def application(scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

@@ -6,14 +6,16 @@ Must not know: what is in a frame.
 """
 
 import time
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
-from channels.auth import get_user
 from channels.consumer import get_handler_name
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.contrib import auth
+from django.http import HttpRequest
 
 from controlplane.front import Front
 from controlplane.publisher import GROUP
@@ -84,16 +86,26 @@ class LiveConsumer(AsyncWebsocketConsumer):
         await self.send(text_data=text)
 
     async def _still_allowed(self) -> bool:
-        """Asked of the session and the database, not of what was so when the page opened. Closes if not."""
+        """Closes if not."""
         self._checked = time.monotonic()
-        user = await get_user(self.scope)
-        if not user.is_authenticated:
-            await self.close(NOT_SIGNED_IN)
-        elif not await database_sync_to_async(user.has_perm)(LOOK):
-            await self.close(NOT_ALLOWED)
-        else:
-            return True
-        return False
+        refusal = await database_sync_to_async(_refusal)(self.scope["cookies"].get(settings.SESSION_COOKIE_NAME))
+        if refusal is not None:
+            await self.close(refusal)
+        return refusal is None
+
+
+def _refusal(session_key: str | None) -> int | None:
+    """Why the holder of a session may not look: the code to close with, None if he may.
+
+    Session, user and roles are read anew each time, in one go: Channels' own middleware would keep what the session
+    was when the page opened, and a sign-out in another tab would not end the channel.
+    """
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    user = auth.get_user(request)
+    if not user.is_authenticated:
+        return NOT_SIGNED_IN
+    return None if user.has_perm(LOOK) else NOT_ALLOWED
 
 
 def _own_page(scope: dict[str, Any]) -> bool:

@@ -4,9 +4,13 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.models import Session
+from django.db import connections
+from django.test import Client
 
 from controlplane.activity import Activity
 from controlplane.publisher import GROUP, SAMPLES_SENT, Publisher
@@ -50,17 +54,15 @@ def service(starting: bool = False) -> SimpleNamespace:
 
 @pytest.fixture
 def visit(monkeypatch):
-    """A browser's channel: `visit(user, origin)`."""
-
-    async def known(scope):
-        return scope["user"]
-
-    monkeypatch.setattr(consumers, "get_user", known)
+    """A browser's channel: `visit(user, origin)`, without a database."""
+    people = {}
+    monkeypatch.setattr(consumers.auth, "get_user", lambda request: people[request.session.session_key])
 
     def open_as(user=VIEWER, origin: str = "http://localhost:8000", of=None) -> WebsocketCommunicator:
         headers = [(b"host", b"localhost:8000"), (b"origin", origin.encode())]
         socket = WebsocketCommunicator(LiveConsumer.as_asgi(), "/ws/live", headers)
-        socket.scope.update(user=user, service=of or service())
+        people[session := f"session-{len(people)}"] = user
+        socket.scope.update(cookies={"sessionid": session}, service=of or service())
         return socket
 
     return open_as
@@ -137,6 +139,26 @@ async def test_a_role_that_was_taken_away_ends_the_channel(visit, monkeypatch):
     monkeypatch.setattr(consumers, "LOOK_AGAIN_S", 0.0)
     await socket.send_to("drawn")
     assert (await socket.receive_output())["code"] == NOT_ALLOWED
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_sign_out_in_another_tab_ends_the_channel(monkeypatch):
+    def sign_in() -> str:
+        browser = Client()
+        browser.force_login(User.objects.create_superuser("admin"))
+        return browser.cookies["sessionid"].value
+
+    socket = WebsocketCommunicator(LiveConsumer.as_asgi(), "/ws/live", [(b"host", b"h"), (b"origin", b"http://h")])
+    socket.scope.update(cookies={"sessionid": await sync_to_async(sign_in)()}, service=service())
+    await socket.connect(timeout=10)
+    assert await socket.receive_from(timeout=10) == "whole"
+    monkeypatch.setattr(consumers, "LOOK_AGAIN_S", 0.0)
+    await socket.send_to("drawn")
+    assert await socket.receive_nothing(), "nobody has signed out yet"
+    await sync_to_async(Session.objects.all().delete)()
+    await socket.send_to("drawn")
+    assert await socket.receive_output(timeout=10) == {"type": "websocket.close", "code": NOT_SIGNED_IN}
+    await sync_to_async(connections.close_all)()
 
 
 # --- what is published ------------------------------------------------------------------------------------
