@@ -69,10 +69,14 @@ def _keep_private() -> None:
 
 
 async def in_thread(threads: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Any:
-    """Run ORM work on one of `threads` and return its result."""
+    """Run ORM work on one of `threads` and return its result.
+
+    They live as long as the process, so each keeps its connection: a new one for every look costs more than the look.
+    """
 
     def on_a_live_connection() -> Any:
-        close_old_connections()  # one that the server has dropped would fail for ever
+        connection.close_at = None
+        close_old_connections()  # one that the server has dropped would fail for ever (CONN_HEALTH_CHECKS)
         return work(*arguments)
 
     return await asyncio.get_running_loop().run_in_executor(threads, on_a_live_connection)

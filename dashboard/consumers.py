@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from channels.consumer import get_handler_name
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib import auth
@@ -39,7 +38,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """As Channels does, less its look at the database's connections in a thread before every message, which costs
-        more than the message. Only `_still_allowed` asks the database, and `database_sync_to_async` looks after that.
+        more than the message. Only `_still_allowed` asks the database, and the service's thread looks after that.
         """
         await getattr(self, get_handler_name(message))(message)
 
@@ -88,7 +87,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
     async def _still_allowed(self) -> bool:
         """Closes if not."""
         self._checked = time.monotonic()
-        refusal = await database_sync_to_async(_refusal)(self.scope["cookies"].get(settings.SESSION_COOKIE_NAME))
+        service: Front = self.scope["service"]
+        refusal = await service.in_database(_refusal, self.scope["cookies"].get(settings.SESSION_COOKIE_NAME))
         if refusal is not None:
             await self.close(refusal)
         return refusal is None

@@ -49,7 +49,10 @@ def service(starting: bool = False) -> SimpleNamespace:
             raise BackendUnavailable("starting")
         return "whole"
 
-    return SimpleNamespace(desk=SimpleNamespace(first_frame=first_frame))
+    async def in_database(work, *arguments):
+        return await sync_to_async(work)(*arguments)
+
+    return SimpleNamespace(desk=SimpleNamespace(first_frame=first_frame), in_database=in_database)
 
 
 @pytest.fixture
