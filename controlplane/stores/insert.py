@@ -1,8 +1,7 @@
 """Rows into a table, many at a time: `bulk_create` without a model object per row and a compiled expression per value.
 
 Rule: one statement for all rows. A row whose key is there already is left alone. The thread that writes shares the
-interpreter with the event loop, so what a row costs here is taken from the requests: it was a quarter of an engine at
-its limit, most of it in Django's SQL compiler (docs/stored-state.md).
+interpreter with the event loop, so what a row costs here is taken from the requests (docs/stored-state.md).
 Must not know: what the rows mean.
 """
 

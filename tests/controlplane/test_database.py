@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 
 from controlplane import data_dir, database, stores
 from controlplane.logs import LineFormatter
@@ -33,6 +34,22 @@ def test_a_migrated_database_is_seeded_once():
     ]
     assert database.bring_up_to_date() == []
     assert Agent.objects.count() == 131
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_thread_of_ours_keeps_its_connection():
+    closed = []
+
+    def use() -> None:
+        connection.ensure_connection()
+        connections["default"].close = lambda: closed.append(threading.current_thread().name)
+
+    with ThreadPoolExecutor(1) as threads:
+        for _ in range(3):
+            await database.in_thread(threads, use)
+        assert closed == []
+        await database.in_thread(threads, lambda: delattr(connections["default"], "close"))
+        await database.in_thread(threads, connections.close_all)
 
 
 @pytest.mark.slow
